@@ -10,8 +10,7 @@
 //! it. A role that goes to rest looks for work once more after it has set the flag. A thread that
 //! goes to sleep does the same (`ORD-14`).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +25,9 @@ const YIELDS: u32 = looks(20);
 
 /// Longest sleep of a thread without a timer.
 const FOREVER: Duration = Duration::from_secs(3600);
+
+/// A time that never comes, in nanoseconds.
+const UNTIMED: u64 = u64::MAX;
 
 /// The steps of a thread of an engine, as turns that any thread may take, one at a time.
 pub(crate) trait Role: fmt::Debug + Send + Sync {
@@ -52,19 +54,19 @@ pub(crate) enum Turned {
 pub(crate) struct Member {
     crew: Arc<Crew>,
     role: Box<dyn Role>,
-    /// Time of the role's next timer, or [`Member::UNTIMED`]. It is used under the crew's lock.
+    /// Tells the members of a crew apart.
+    number: u64,
+    /// Time of the role's timer, or [`UNTIMED`]. It is used under the crew's lock.
     due_ns: AtomicU64,
 }
 
 impl Member {
-    const UNTIMED: u64 = u64::MAX;
-
     /// Makes a member of `crew`, which rests nowhere: its maker queues it by
     /// [`Sleeper::wake`].
     pub(crate) fn new(crew: &Arc<Crew>, role: Box<dyn Role>) -> Arc<Self> {
-        crew.ready.lock().members(1);
-        let (crew, due_ns) = (Arc::clone(crew), AtomicU64::new(Self::UNTIMED));
-        Arc::new(Self { crew, role, due_ns })
+        let number = crew.ready.lock().add_member();
+        let (crew, due_ns) = (Arc::clone(crew), AtomicU64::new(UNTIMED));
+        Arc::new(Self { crew, role, number, due_ns })
     }
 }
 
@@ -76,60 +78,49 @@ impl Sleeper for Member {
     }
 }
 
-/// A role that is to be roused at a time.
-struct Timer {
-    due_ns: u64,
-    member: Arc<Member>,
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Self) -> bool {
-        self.due_ns == other.due_ns
-    }
-}
-
-impl Eq for Timer {}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timer {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.due_ns.cmp(&other.due_ns)
-    }
-}
-
 /// The roles of a crew that wait for a thread, or for a time.
 #[derive(Default)]
 struct Ready {
     /// The roles with work, the oldest first. There is room for all members, so that a call that
     /// gives work allocates nothing.
     queue: VecDeque<Arc<Member>>,
-    timers: BinaryHeap<Reverse<Timer>>,
+    /// The roles that are to be roused at a time, by that time and their number. A role has one
+    /// timer at most.
+    timers: BTreeMap<(u64, u64), Arc<Member>>,
     /// Number of members that have not ended.
     members: usize,
+    /// Number of members that there were.
+    numbers: u64,
     /// Number of threads that sleep.
     asleep: usize,
     is_stopping: bool,
 }
 
 impl Ready {
-    /// Counts `more` members, and makes room for them.
-    fn members(&mut self, more: usize) {
-        self.members += more;
+    /// Counts a member, and makes room for it. Returns its number.
+    fn add_member(&mut self) -> u64 {
+        self.members += 1;
+        self.numbers += 1;
         // A queued role is a member, so there are no fewer of these.
         let missing = self.members.saturating_sub(self.queue.len());
         self.queue.reserve(missing);
+        self.numbers
+    }
+
+    /// Removes the timer of a member, if it has one.
+    fn remove_timer(&mut self, member: &Member) {
+        let due_ns = member.due_ns.swap(UNTIMED, Ordering::Relaxed);
+        if due_ns != UNTIMED {
+            // The caller has the member, so this is not its last reference.
+            self.timers.remove(&(due_ns, member.number));
+        }
     }
 }
 
 /// Finds of a thread that looks for a role.
 enum Found {
     Queued(Arc<Member>),
-    /// The time of this one has come.
+    /// The time of this one has come. It is not roused yet.
     Due(Arc<Member>),
     /// Nothing. The first timer is due after this time.
     Nothing(Option<Duration>),
@@ -142,6 +133,8 @@ pub(crate) struct Crew {
     come: Condvar,
     /// Number of queued roles: a copy for looks without the lock.
     queued: AtomicU64,
+    /// Time of the first timer, or [`UNTIMED`]: a copy for looks without the lock.
+    first_due_ns: AtomicU64,
     began: Instant,
 }
 
@@ -157,6 +150,7 @@ impl Crew {
             ready: Mutex::new(Rank::CrewRoles, Ready::default()),
             come: Condvar::new(),
             queued: AtomicU64::new(0),
+            first_due_ns: AtomicU64::new(UNTIMED),
             began: Instant::now(),
         }
     }
@@ -164,12 +158,14 @@ impl Crew {
     /// Takes turns until the crew is stopped and nothing is queued: the body of its threads.
     pub(crate) fn work(&self) {
         while let Some(member) = self.next() {
-            match member.role.take_turn(&|| self.has_queued()) {
+            match member.role.take_turn(&|| self.has_queued() || self.has_due()) {
                 Turned::Again => self.queue(member),
                 Turned::Rests(None) => {}
                 Turned::Rests(Some(longest)) => self.rouse_in(member, longest),
                 Turned::Ended => {
                     let mut ready = self.ready.lock();
+                    ready.remove_timer(&member);
+                    self.note_first(&ready);
                     // `Member::new` has counted it.
                     ready.members = ready.members.saturating_sub(1);
                 }
@@ -185,6 +181,18 @@ impl Crew {
 
     fn has_queued(&self) -> bool {
         self.queued.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the time of a role that rests has come.
+    fn has_due(&self) -> bool {
+        let due_ns = self.first_due_ns.load(Ordering::Relaxed);
+        due_ns != UNTIMED && due_ns <= self.now_ns()
+    }
+
+    /// Notes the time of the first timer, after a change of the timers.
+    fn note_first(&self, ready: &Ready) {
+        let first = ready.timers.keys().next().map_or(UNTIMED, |(due_ns, _)| *due_ns);
+        self.first_due_ns.store(first, Ordering::Relaxed);
     }
 
     /// Queues a role. The caller has it.
@@ -211,9 +219,11 @@ impl Crew {
         if member.due_ns.load(Ordering::Relaxed) <= due_ns {
             return;
         }
+        ready.remove_timer(&member);
         member.due_ns.store(due_ns, Ordering::Relaxed);
-        let is_first = ready.timers.peek().is_none_or(|Reverse(first)| due_ns < first.due_ns);
-        ready.timers.push(Reverse(Timer { due_ns, member }));
+        let is_first = ready.timers.keys().next().is_none_or(|(first, _)| due_ns < *first);
+        ready.timers.insert((due_ns, member.number), member);
+        self.note_first(&ready);
         let wakes = is_first && ready.asleep > 0;
         drop(ready);
         if wakes {
@@ -236,8 +246,9 @@ impl Crew {
                 Found::Queued(member) => return Some(member),
                 Found::Due(member) => {
                     drop(ready);
+                    // Behind the roles that wait, which timers must not hold up.
                     if member.role.rouse() {
-                        return Some(member);
+                        self.queue(member);
                     }
                 }
                 Found::Nothing(_) if ready.is_stopping => return None,
@@ -256,25 +267,29 @@ impl Crew {
         }
     }
 
+    /// The next role to take. Timers come first: a role whose time has come goes to the end of the
+    /// queue, however much others have to do.
     fn find(&self, ready: &mut Ready) -> Found {
-        if let Some(member) = ready.queue.pop_front() {
-            self.queued.store(ready.queue.len() as u64, Ordering::Relaxed);
-            return Found::Queued(member);
+        let mut longest = None;
+        if let Some(first) = ready.timers.first_entry() {
+            let (due_ns, _) = *first.key();
+            // No time is left of one that has passed.
+            let left_ns = due_ns.saturating_sub(self.now_ns());
+            if left_ns == 0 {
+                let member = first.remove();
+                member.due_ns.store(UNTIMED, Ordering::Relaxed);
+                self.note_first(ready);
+                return Found::Due(member);
+            }
+            longest = Some(Duration::from_nanos(left_ns));
         }
-        let Some(Reverse(first)) = ready.timers.peek() else { return Found::Nothing(None) };
-        // No time is left of one that has passed.
-        let left = first.due_ns.saturating_sub(self.now_ns());
-        if left > 0 {
-            return Found::Nothing(Some(Duration::from_nanos(left)));
+        match ready.queue.pop_front() {
+            Some(member) => {
+                self.queued.store(ready.queue.len() as u64, Ordering::Relaxed);
+                Found::Queued(member)
+            }
+            None => Found::Nothing(longest),
         }
-        let Some(Reverse(Timer { due_ns, member })) = ready.timers.pop() else {
-            return Found::Nothing(None);
-        };
-        // A later timer of the member stays until its time, and then rouses it for one look.
-        if member.due_ns.load(Ordering::Relaxed) == due_ns {
-            member.due_ns.store(Member::UNTIMED, Ordering::Relaxed);
-        }
-        Found::Due(member)
     }
 }
 
@@ -282,4 +297,82 @@ impl Crew {
 fn nanos(time: Duration) -> u64 {
     // A time that is too long for them never comes.
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+
+    /// A role that has work until the other one is done.
+    #[derive(Debug)]
+    struct Endless(Arc<AtomicBool>);
+
+    impl Role for Endless {
+        fn take_turn(&self, others_wait: &dyn Fn() -> bool) -> Turned {
+            while !self.0.load(Ordering::Relaxed) {
+                if others_wait() {
+                    return Turned::Again;
+                }
+                thread::yield_now();
+            }
+            Turned::Ended
+        }
+
+        fn rouse(&self) -> bool {
+            false
+        }
+    }
+
+    /// A role that rests for a time, three times.
+    #[derive(Debug)]
+    struct Timed {
+        rests: AtomicBool,
+        turns: AtomicU64,
+        done: Arc<AtomicBool>,
+    }
+
+    impl Role for Timed {
+        fn take_turn(&self, _: &dyn Fn() -> bool) -> Turned {
+            if self.turns.fetch_add(1, Ordering::Relaxed) == 3 {
+                self.done.store(true, Ordering::Relaxed);
+                return Turned::Ended;
+            }
+            self.rests.store(true, Ordering::Release);
+            Turned::Rests(Some(Duration::from_millis(1)))
+        }
+
+        fn rouse(&self) -> bool {
+            let changed =
+                self.rests.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed);
+            changed.is_ok()
+        }
+    }
+
+    #[test]
+    fn a_role_whose_time_has_come_takes_its_turn_beside_others_with_endless_work() {
+        for endless in [1, 3] {
+            let (crew, done) = (Arc::new(Crew::new()), Arc::new(AtomicBool::new(false)));
+            let (rests, turns) = (AtomicBool::new(false), AtomicU64::new(0));
+            let timed = Timed { rests, turns, done: Arc::clone(&done) };
+            Member::new(&crew, Box::new(timed)).wake();
+            for _ in 0..endless {
+                Member::new(&crew, Box::new(Endless(Arc::clone(&done)))).wake();
+            }
+            let working = Arc::clone(&crew);
+            let worker = thread::spawn(move || working.work());
+            let began = Instant::now();
+            while !done.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(20) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let was_done = done.swap(true, Ordering::Relaxed);
+            crew.stop();
+            worker.join().unwrap();
+            assert!(was_done, "beside {endless}");
+        }
+    }
 }
