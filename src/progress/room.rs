@@ -212,6 +212,11 @@ impl Room {
         tries
     }
 
+    /// Whether the call has been told to try.
+    pub(crate) fn is_told(&self, ticket: Ticket) -> bool {
+        self.line.lock().seat(ticket).is_some_and(|seat| seat.told)
+    }
+
     /// Leaves the line. What there is room for now is woken.
     pub(crate) fn leave(&self, progress: &Progress, ticket: Ticket) {
         let mut line = self.line.lock();
@@ -287,7 +292,12 @@ impl Room {
             if own != Some(seat.ticket) {
                 self.wake(seat, due);
             }
-            if is_last {
+            // A told task may never come: what changes next is for the call behind it. No change
+            // may come in an empty pipeline, so all calls try there.
+            if is_last && (!seat.is_task || pending > 0) {
+                if seat.is_task {
+                    wakes_at = ANY;
+                }
                 break;
             }
         }
@@ -378,6 +388,24 @@ mod tests {
         assert!(!is_told(&progress, ticket));
         progress.room.changed(&progress);
         assert!(is_told(&progress, ticket));
+    }
+
+    /// Proves ORD-18.
+    #[test]
+    fn a_refused_task_that_is_never_polled_again_holds_up_no_call_behind_it() {
+        let progress = full();
+        progress.apply_to(Mark::before(2)).unwrap();
+        let task = progress.room.enter(1, true);
+        for blocked in [false, true] {
+            let target = Target::Task(Waker::noop().clone());
+            assert!(progress.room.prepare(&progress, task, blocked, target));
+        }
+        let thread_behind = progress.room.enter(1, false);
+        assert!(!progress.room.prepare(&progress, thread_behind, false, thread()));
+        progress.room.changed(&progress);
+        assert!(is_told(&progress, task) && !is_told(&progress, thread_behind));
+        progress.room.changed(&progress);
+        assert!(is_told(&progress, thread_behind));
     }
 
     /// Proves ORD-18.

@@ -422,6 +422,8 @@ impl<M: StateMachine> Released for Pipeline<M> {
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
         self.progress.room.changed_after_fence(&self.progress);
+        // The caller may hold locks of its own.
+        self.signals.leave_tasks(self.log_desk.log().is_some());
         let limit = self.in_flight.limit_from(first);
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;

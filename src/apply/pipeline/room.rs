@@ -56,6 +56,11 @@ impl<'p, M: StateMachine> Place<'p, M> {
         Self { pipeline, ticket, blocked: false }
     }
 
+    /// Whether the line has told the call to try.
+    fn is_told(&self) -> bool {
+        self.pipeline.room().is_told(self.ticket)
+    }
+
     /// Tries as long as the line tells the call to. Returns `None` when the call is to sleep: it
     /// then wakes by `target`.
     fn attempt<T, E: MayBeFull>(
@@ -135,11 +140,22 @@ impl<M: StateMachine> Pipeline<M> {
             if let Some(outcome) = outcome {
                 return outcome;
             }
-            // A waker that is due may be that of a task in front of this call.
-            self.progress().wake_tasks();
+            // A waker that is due may be that of a task in front of this call. It is foreign code,
+            // and may take the wake-up of this thread.
+            if self.progress().has_due_tasks() {
+                self.progress().wake_tasks();
+                if place.is_told() {
+                    continue;
+                }
+            }
             match deadline.left() {
-                left if left.is_zero() => return take(Attempt::InLine),
-                left => thread::park_timeout(left),
+                left if !left.is_zero() => thread::park_timeout(left),
+                _ if place.is_told() => return take(Attempt::InLine),
+                // Its turn has not come, and it does not pass the calls before it.
+                _ => {
+                    drop(place);
+                    return take(Attempt::AtTheDoor);
+                }
             }
         }
     }
