@@ -125,8 +125,9 @@ pub trait StateMachine: Send + Sync + 'static {
         let _ = (log_id, membership);
     }
 
-    /// Whether applying is brief: the machine runs no code of an embedder, has its state in memory,
-    /// and waits for nothing. A thread that commits may apply its entries then.
+    /// Whether applying is brief: the machine runs no code of an embedder, and copies nothing for a
+    /// view. It waits for nothing but a page of its files. A thread that commits may apply its
+    /// entries then.
     #[doc(hidden)]
     fn is_brief(&self, _: Hook) -> bool {
         false

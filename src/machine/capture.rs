@@ -7,7 +7,7 @@
 //! has written to. Each shard is copied once, under its lock; its generation records that.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -32,6 +32,8 @@ pub(crate) struct Captured<C> {
 pub(crate) struct Capture<C> {
     /// Generation of the view being taken, or of the last one; from 1.
     generation: AtomicU64,
+    /// Whether a view is being taken.
+    is_taken: AtomicBool,
     /// For each partition, the generation of the last view token that its worker reached. The
     /// thread in the worker's post writes and reads it. For two threads in turn, the hand-over of
     /// the worker's post, or a barrier, orders the accesses.
@@ -75,6 +77,7 @@ impl<C> Capture<C> {
     pub(crate) fn new(partitions_max: usize) -> Self {
         Self {
             generation: AtomicU64::new(0),
+            is_taken: AtomicBool::new(false),
             reached: (0..partitions_max).map(|_| CachePadded::default()).collect(),
             came: AtomicUsize::new(0),
             gathered: Mutex::new(Rank::ViewCopies, Gathered { head: None, shards: Vec::new() }),
@@ -91,7 +94,14 @@ impl<C> Capture<C> {
     pub(crate) fn begin(&self, room: Vec<ShardCopy<C>>) {
         *self.gathered.lock() = Gathered { head: None, shards: room };
         self.came.store(0, Ordering::Relaxed);
+        self.is_taken.store(true, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether a view is being taken, or its taking has failed. A hint: it may come late.
+    #[inline]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::Relaxed)
     }
 
     /// The generation of the view being taken, or of the last one.
@@ -175,6 +185,7 @@ impl<C> Capture<C> {
 
     /// The gathered view, once all partitions have reached the token and all shards were copied.
     pub(crate) fn take(&self) -> Captured<C> {
+        self.is_taken.store(false, Ordering::Relaxed);
         let mut gathered = self.gathered.lock();
         let head = gathered.head.take().unwrap_or_default();
         Captured { head, shards: std::mem::take(&mut gathered.shards) }

@@ -269,10 +269,11 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
-    /// Whether applying is brief: nothing is looked up in a snapshot's file any more.
+    /// Whether applying is brief. Nothing is looked up in a snapshot's file any more, and no shard
+    /// is copied for a view.
     #[inline]
     pub(crate) fn is_brief(&self) -> bool {
-        self.fill.chunks_left() == 0
+        self.fill.chunks_left() == 0 && !self.store.capture.is_taken()
     }
 
     /// See [`StateMachine::footprint`](crate::contract::machine::StateMachine::footprint).
@@ -330,6 +331,7 @@ impl<C: Cell> KeyValue<C> {
                 }
                 touched += 1;
             }
+            // Nor does this one.
             let cells_through = entry.position.saturating_add(ahead / 2).min(last);
             while C::REFERS && peeked <= cells_through {
                 if let Some(hash) = range.hash_at(peeked, partition) {

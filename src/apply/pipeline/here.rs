@@ -36,16 +36,24 @@ impl<M: StateMachine> Pipeline<M> {
         self.config.inline_apply && self.machine.is_brief(Hook::ENGINE)
     }
 
-    /// Takes steps of the workers until everything up to `last` is applied. Returns false if
-    /// another thread has a worker's post, or entries wait for something else.
+    /// Takes steps of the workers until everything up to `last` is applied. Returns false if there
+    /// is more for the workers to do: another thread has a worker's post, or has committed entries.
     fn apply_here(&self, last: u64) -> bool {
         let is_applied = || self.progress.applied_mark().covers(last);
+        let mut others = false;
         loop {
             let mut worked = false;
             for id in 0..self.workers.count() {
-                // The last step finds the ring empty, and releases the segment's memory.
+                // The last step finds the ring empty, and releases the segment's memory. Or it has
+                // applied entries of another thread, and leaves the others of these to the workers.
+                let mut is_last = is_applied();
                 while self.step_worker(id) == Step::Worked {
                     worked = true;
+                    if is_last {
+                        others = true;
+                        break;
+                    }
+                    is_last = is_applied();
                 }
             }
             if is_applied() || !worked {
@@ -54,6 +62,6 @@ impl<M: StateMachine> Pipeline<M> {
         }
         // The posts are free, as a worker's is that has run dry.
         self.signals.workers_bell().ring();
-        is_applied()
+        is_applied() && !others
     }
 }
