@@ -38,7 +38,7 @@ impl EntryTime {
             0 => range_ns,
             _ if range_ns < before_ns => u64::midpoint(before_ns, range_ns),
             // An expectation that saturates is long enough for any decision.
-            _ => before_ns.saturating_add((range_ns - before_ns).min(before_ns) / 8),
+            _ => before_ns.saturating_add((range_ns - before_ns).min(before_ns).div_ceil(8)),
         };
         self.expected_ns.store(expected_ns, Ordering::Relaxed);
     }
@@ -82,7 +82,9 @@ mod tests {
         assert_eq!(expected(&time), 600, "half way to a lower time");
         time.note(Duration::from_millis(10), 1);
         assert_eq!(expected(&time), 675, "a pause counts as twice the expectation");
-        (0..100).for_each(|_| time.note(Duration::from_micros(50), 1));
+        (0..100).for_each(|_| time.note(Duration::from_nanos(1), 1));
+        assert_eq!(expected(&time), 1);
+        (0..200).for_each(|_| time.note(Duration::from_micros(50), 1));
         assert!(expected(&time) > 40_000, "slow entries are believed in the end: {time:?}");
         assert_eq!(time.of(u64::MAX), Duration::from_nanos(u64::MAX));
     }
