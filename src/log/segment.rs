@@ -248,10 +248,7 @@ impl SegmentFiles {
             // ends in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
                 Some(file) => file,
-                None => {
-                    let file = self.create(&name, bytes)?;
-                    return Ok(SegmentFile { file, is_blank: true });
-                }
+                None => return self.create(&name, bytes),
             },
             other => other?,
         };
@@ -266,13 +263,13 @@ impl SegmentFiles {
 
     /// Makes a new file with all of its space, or none. A full file system may have given a part,
     /// to the last block.
-    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file = match self.disk.open(name, Access::Create) {
+    fn create(&self, name: &str, bytes: u64) -> io::Result<SegmentFile> {
+        let (file, is_blank) = match self.disk.open(name, Access::Create) {
             // A spare has this name, and could not be opened by it: see `recycle_one`.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.disk.open(name, Access::Write)?
+                (self.disk.open(name, Access::Write)?, false)
             }
-            other => other?,
+            other => (other?, true),
         };
         let reserved = file.allocate(bytes);
         if reserved.is_err()
@@ -282,7 +279,7 @@ impl SegmentFiles {
                 tracing::warn!(%error, name, "a segment without its space could not be removed");
             });
         }
-        reserved.map(|()| file)
+        reserved.map(|()| SegmentFile { file, is_blank })
     }
 
     /// Removes all spare files but one, which the log itself may need next. Returns whether there
