@@ -175,7 +175,9 @@ impl<E: Consensus> Node<E> {
         last: Option<RaftLogId<E::NodeId>>,
         snapshot: SnapshotFile,
     ) -> Result<(), Failure> {
-        let content = snapshot.into_content();
+        let content = snapshot.into_content().inspect_err(|_| {
+            self.installs.send_replace(Installs::Ended);
+        });
         let content = content.map_err(Failure::of(Subject::Snapshot, Action::Read))?;
         self.installs.send_replace(Installs::Possible);
         let installing = self.installing.write().await;
