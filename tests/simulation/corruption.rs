@@ -159,7 +159,9 @@ fn campaign_damage_at_the_end_of_a_log_that_was_not_closed() {
 
 #[test]
 fn every_bit_of_the_last_frame_is_a_cut_and_of_the_one_before_it_corruption() {
-    let shape = Shape { submission_max: 1, frame_entries: 1, value_bytes_max: 8, ..Shape::plain() };
+    // Each group has one frame: damage to the last group looks like a cut.
+    let plain = Shape { submission_max: 1, frame_entries: 1, ..Shape::plain() };
+    let shape = Shape { group_bytes: 1, value_bytes_max: 8, ..plain };
     let make = || {
         let mut world = World::new(1, shape.clone());
         let node = world.open_whole().unwrap();
