@@ -20,7 +20,7 @@ pub(crate) struct ReplyCell(Arc<[OnceLock<Reply>]>);
 
 impl ReplyCell {
     fn new(entries: usize) -> Self {
-        Self((0..entries).map(|_| OnceLock::new()).collect())
+        Self((0..entries).map(|_| OnceLock::default()).collect())
     }
 
     /// The reply of the first entry; `None` before it is applied.
