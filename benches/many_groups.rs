@@ -172,7 +172,7 @@ fn engines(host: Option<&Host>, count: u64, directory: &Path) {
     );
 }
 
-/// As many threads, each with one write and sync in flight.
+/// Writes and syncs one at a time in each of `count` threads.
 fn bare(count: u64, directory: &Path) {
     let files: Vec<fs::File> = (0..count)
         .map(|number| {

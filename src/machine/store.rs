@@ -328,8 +328,8 @@ fn shard_count(expected_keys: usize) -> usize {
 /// Capacity of a shard. Keys fall into shards unevenly, so there are 2.5 standard deviations of
 /// room: at most about one shard in 160 grows.
 ///
-/// More room costs more than it saves where it takes all tables to the next power of two: with four
-/// deviations, tables for 100,000 keys are half as full.
+/// More room may take all tables to the next power of two, which costs more than it saves. With
+/// four deviations, tables for 100,000 keys are half as full.
 fn shard_capacity(expected_keys: usize, shards: usize) -> usize {
     let mean = expected_keys.div_ceil(shards);
     mean + 5 * mean.isqrt() / 2 + 2
