@@ -35,7 +35,8 @@ impl EntryTime {
         let range_ns = nanos(took) / u64::from(count.max(1));
         let before_ns = self.expected_ns.load(Ordering::Relaxed);
         let expected_ns = match before_ns {
-            0 => range_ns,
+            // The first range finds cold caches: it counts for little.
+            0 => range_ns.div_ceil(8),
             _ if range_ns < before_ns => u64::midpoint(before_ns, range_ns),
             // An expectation that saturates is long enough for any decision.
             _ => before_ns.saturating_add((range_ns - before_ns).min(before_ns).div_ceil(8)),
@@ -76,8 +77,8 @@ mod tests {
     fn the_expected_time_of_an_entry_follows_the_ranges_and_passes_over_a_pause() {
         let time = EntryTime::default();
         assert_eq!(time.of(u64::MAX), Duration::ZERO, "nothing is known yet");
-        time.note(Duration::from_nanos(16_000), 16);
-        assert_eq!(expected(&time), 1_000);
+        time.note(Duration::from_nanos(128_000), 16);
+        assert_eq!(expected(&time), 1_000, "an eighth of the first");
         time.note(Duration::from_nanos(25_600), 128);
         assert_eq!(expected(&time), 600, "half way to a lower time");
         time.note(Duration::from_millis(10), 1);
