@@ -75,7 +75,7 @@ fn machine(report: &Report) -> String {
     let quick =
         if report.quick { " A quick run: its figures are not for publication." } else { "" };
     format!(
-        "The run of {}: {} cores of {}, {} GiB, {}, disk {}; commit `{}`, `{}`.{quick}\n",
+        "The run of {}: {} cores of {}, {} GiB, {}, disk {};\ncommit `{}`, `{}`.{quick}\n",
         machine.date,
         machine.cores,
         machine.processor,
