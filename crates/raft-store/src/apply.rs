@@ -23,8 +23,8 @@ impl<E: Consensus> Node<E> {
     /// those for which `wants` returns true, given the position in `entries`, in order.
     ///
     /// The caller's thread applies entries of a built-in machine, a few at a time. Otherwise the
-    /// workers apply the entries. Either way they are applied from the log, and the caller's thread
-    /// waits for nothing.
+    /// workers apply the entries. Either way they are applied from the log. The caller's thread may
+    /// wait for a page of a mapped file, where a command reads the value that was there.
     ///
     /// # Errors
     ///

@@ -119,9 +119,9 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     ///
     /// Applying is brief if the machine is a built-in one, over our log or in memory, whose state
     /// is complete in memory ([`unfilled_chunks`](crate::StateMachineStats::unfilled_chunks) is 0).
-    /// The workers must be idle, and [`inline_apply`](crate::ApplyConfig::inline_apply) set. In all
-    /// other cases the workers apply the entries. So the call runs no code of an embedder, but for
-    /// wakers of tasks.
+    /// The workers must be idle, no view may be under way, and
+    /// [`inline_apply`](crate::ApplyConfig::inline_apply) must be set. In all other cases the
+    /// workers apply the entries. So the call runs no code of an embedder, but for wakers of tasks.
     ///
     /// It takes the time of the entries that it applies, some 0.3 us for a put. A caller that may
     /// not block commits a few at a time.
